@@ -59,7 +59,13 @@ impl LogThrottle {
         Some(events)
     }
 
-    /// As [`Self::due`], without the limit: for the last line of the process.
+    /// True if a log line has reported all events.
+    pub(crate) fn is_reported(&self) -> bool {
+        self.total() == self.lock().reported
+    }
+
+    /// As [`Self::due`], without the limit: for a caller that waits between its lines, and for the last line of the
+    /// process.
     pub(crate) fn rest(&self) -> Option<u64> {
         self.unreported(&mut self.lock())
     }

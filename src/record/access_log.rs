@@ -151,7 +151,7 @@ impl AccessLogger {
             }
             thread::sleep(END_POLL);
         }
-        self.dropped_lines.report_rest();
+        self.dropped_lines.report();
     }
 
     fn writers(&self) -> MutexGuard<'_, Vec<Writer>> {

@@ -4,11 +4,10 @@
 //! them either: the log and the access log may go to the same full pipe.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{self, Thread};
-use std::time::Instant;
+use std::thread::{self, JoinHandle};
 
+use super::wakeup::Wakeup;
 use crate::logging::{LOG_INTERVAL, LogThrottle, quoted};
 
 /// Counts of lines that were not written, by cause.
@@ -17,9 +16,9 @@ pub(super) struct DroppedLines {
     queue_full: LogThrottle,
     write_failed: LogThrottle,
     last_error: Mutex<Option<io::Error>>,
-    /// True if there may be lines that are not reported yet.
-    pending: AtomicBool,
-    reporter: OnceLock<Thread>,
+    /// The reporter.
+    wakeup: Wakeup,
+    reporter: OnceLock<JoinHandle<()>>,
 }
 
 // === impl DroppedLines ===
@@ -33,7 +32,7 @@ impl DroppedLines {
     /// Counts a line that did not fit into the queue. It never waits.
     pub(super) fn queue_full(&self) {
         self.queue_full.count(1);
-        self.wake_reporter();
+        self.wakeup.notify();
     }
 
     /// Counts lines that the target did not accept.
@@ -41,16 +40,7 @@ impl DroppedLines {
         // The error is stored before the count changes, so a report of these lines has an error.
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
         self.write_failed.count(lines as u64);
-        self.wake_reporter();
-    }
-
-    fn wake_reporter(&self) {
-        if !self.pending.load(Ordering::Relaxed) && !self.pending.swap(true, Ordering::AcqRel) {
-            // A reporter that has not started yet checks `pending` before it sleeps.
-            if let Some(reporter) = self.reporter.get() {
-                reporter.unpark();
-            }
-        }
+        self.wakeup.notify();
     }
 
     /// Starts the thread that reports dropped lines, unless it is running.
@@ -60,32 +50,31 @@ impl DroppedLines {
         }
         let dropped_lines = self.clone();
         let reporter = thread::Builder::new().name("access-log-drops".into()).spawn(move || dropped_lines.run())?;
-        let _ = self.reporter.set(reporter.thread().clone());
+        let _ = self.reporter.set(reporter);
         Ok(())
     }
 
     fn run(&self) {
+        self.wakeup.is_this_thread();
         loop {
-            if self.pending.swap(false, Ordering::AcqRel) {
-                let now = Instant::now();
-                self.report(self.queue_full.due(now), self.write_failed.due(now));
+            self.wakeup.sleep(|| self.is_reported());
+            if !self.is_reported() {
+                self.report();
                 thread::sleep(LOG_INTERVAL);
-            } else {
-                thread::park();
             }
         }
     }
 
-    /// Reports all lines that are not reported yet. The process calls it at its end.
-    pub(super) fn report_rest(&self) {
-        self.report(self.queue_full.rest(), self.write_failed.rest());
+    fn is_reported(&self) -> bool {
+        [&self.queue_full, &self.write_failed].iter().all(|lines| lines.is_reported())
     }
 
-    fn report(&self, queue_full: Option<u64>, write_failed: Option<u64>) {
-        if let Some(lines) = queue_full {
+    /// Reports all lines that are not reported yet. The process calls it at its end.
+    pub(super) fn report(&self) {
+        if let Some(lines) = self.queue_full.rest() {
             log::warn!("access log lines dropped lines={lines} reason={}", quoted("target too slow"));
         }
-        if let Some(lines) = write_failed {
+        if let Some(lines) = self.write_failed.rest() {
             let error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             let error = error.as_ref().map_or_else(String::new, ToString::to_string);
             log::error!("access log lines dropped lines={lines} error={}", quoted(error));

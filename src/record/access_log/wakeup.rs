@@ -16,18 +16,16 @@ use loom::sync::atomic::{AtomicBool, Ordering, fence};
 use loom::thread::{self, Thread};
 
 /// A thread that sleeps while it has no work.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Wakeup {
     /// None until the thread has started.
     thread: OnceLock<Thread>,
     asleep: AtomicBool,
 }
 
-impl Wakeup {
-    pub(super) fn new() -> Self {
-        Wakeup { thread: OnceLock::new(), asleep: AtomicBool::new(false) }
-    }
+// === impl Wakeup ===
 
+impl Wakeup {
     /// Makes the current thread the one that sleeps.
     pub(super) fn is_this_thread(&self) {
         let _ = self.thread.set(thread::current());

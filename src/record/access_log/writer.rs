@@ -45,7 +45,7 @@ impl Lines {
         Lines {
             queue: ArrayQueue::new(MOST_QUEUED),
             spare: ArrayQueue::new(MOST_QUEUED),
-            wakeup: Wakeup::new(),
+            wakeup: Wakeup::default(),
             closed: AtomicBool::new(false),
         }
     }
