@@ -53,7 +53,7 @@ mutants: ## change the CORS engine, the router and the decision line by line, an
 	@sh tools/need-cargo.sh cargo-mutants
 	@sh tools/mutants.sh
 
-loom: ## run the wake-up of the access log in every order of its threads
+loom: ## run the access log and the queue of an upstream in every order of their threads
 	cd tests/loom && RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=../../target/loom $(CARGO) test --quiet --release
 
 pairs: ## compare 50 million pairs of origin patterns and origins with the rules of the reference (half an hour)

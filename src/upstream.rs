@@ -19,6 +19,7 @@ pub(crate) mod failure;
 pub(crate) mod peer;
 pub(crate) mod proxy_protocol;
 mod balance;
+mod places;
 mod queue;
 mod state;
 
@@ -32,9 +33,10 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 
 use self::balance::Pool;
-use self::endpoint::{Active, Places};
+use self::endpoint::Active;
 pub(crate) use self::endpoint::{ActiveRequest, Endpoint};
 use self::peer::SharedTls;
+use self::places::Places;
 use self::proxy_protocol::SentProxyHeader;
 pub(crate) use self::queue::{NodeQueue, Wait};
 use self::state::State;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::CachePadded;
 use pingora::upstreams::peer::HttpPeer;
 
-use super::queue::NodeQueue;
+use super::places::Places;
 use crate::counter::{Counter, Ends};
 use crate::hash;
 use crate::per_thread::{Local, PerThread, Shared};
@@ -44,15 +44,6 @@ pub(super) enum Active {
     Compared(Box<CachePadded<AtomicUsize>>),
     /// Limited places, for `max_connections`.
     Limited(Box<Places>),
-}
-
-/// Places of an endpoint, one for each running request.
-#[derive(Debug)]
-pub(super) struct Places {
-    taken: CachePadded<AtomicUsize>,
-    limit: usize,
-    /// The requests that wait for a place at an endpoint of the upstream.
-    queue: Arc<NodeQueue>,
 }
 
 /// Counters that every request changes.
@@ -116,7 +107,7 @@ impl Endpoint {
         match &self.active {
             Active::PerThread => Ends::running(|| self.traffic.all().map(|traffic| &traffic.active)),
             Active::Compared(active) => active.load(Ordering::Relaxed),
-            Active::Limited(places) => places.taken.load(Ordering::Relaxed),
+            Active::Limited(places) => places.taken(),
         }
     }
 
@@ -127,8 +118,7 @@ impl Endpoint {
 
     /// Whether the endpoint has as many requests as `max_connections` allows.
     pub(super) fn is_full(&self) -> bool {
-        // The order matters for [`NodeQueue`].
-        matches!(&self.active, Active::Limited(places) if places.taken.load(Ordering::SeqCst) >= places.limit)
+        matches!(&self.active, Active::Limited(places) if places.are_taken())
     }
 
     /// Counts a connection for a request, new or reused.
@@ -183,23 +173,6 @@ impl Endpoint {
     /// Sets the number of consecutive failures. With `after - 1`, the next failure ejects.
     pub(super) fn set_failures(&self, failures: u32) {
         self.failures.store(failures, Ordering::Relaxed);
-    }
-}
-
-impl Places {
-    pub(super) fn new(limit: usize, queue: Arc<NodeQueue>) -> Self {
-        Places { taken: CachePadded::default(), limit, queue }
-    }
-
-    /// Takes a place. Returns false if there is none.
-    fn take(&self) -> bool {
-        let one_more = |taken| Some(taken + 1).filter(|taken| *taken <= self.limit);
-        self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).is_ok()
-    }
-
-    fn free(&self) {
-        self.taken.fetch_sub(1, Ordering::SeqCst);
-        self.queue.on_free();
     }
 }
 

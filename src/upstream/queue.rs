@@ -6,14 +6,23 @@
 //! free at that moment.
 //!
 //! No wake-up is lost. A request that ends first counts its place as free, and then checks whether requests wait. A
-//! request that begins to wait is first counted as waiting, and then looks for a place. Both requests use sequentially
-//! consistent operations, so at least one of them sees the change of the other request.
+//! request that begins to wait is first counted as waiting, and then looks for a place. Both have a memory fence between
+//! the two steps, so at least one of them sees the change of the other request.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
+
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
 
 use crossbeam_utils::CachePadded;
 
@@ -84,7 +93,7 @@ impl NodeQueue {
 
     /// Returns the number of waiting requests.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(SeqCst)
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(crate) fn counts(&self) -> &QueueCounts {
@@ -93,6 +102,9 @@ impl NodeQueue {
 
     /// Wakes the first request, because a place at a node may be free. The place must already be counted as free.
     pub(super) fn on_free(&self) {
+        // This fence and the fence of a request that begins to wait form a pair: this thread sees that the request
+        // waits, or the request sees the free place.
+        fence(Ordering::SeqCst);
         if !self.is_empty() {
             wake_first(self.lock());
         }
@@ -103,7 +115,7 @@ impl NodeQueue {
         let mut list = self.lock();
         let Some(at) = list.position(ticket) else { return };
         list.waiters.remove(at);
-        self.waiting.store(list.waiters.len(), SeqCst);
+        self.waiting.store(list.waiters.len(), Ordering::Relaxed);
         if at == 0 {
             wake_first(list);
         }
@@ -167,7 +179,8 @@ impl Future for Wait<'_> {
                 list.next_ticket += 1;
                 list.waiters.push_back(Waiter { ticket, waker: cx.waker().clone() });
                 self.ticket = Some(ticket);
-                queue.waiting.store(list.waiters.len(), SeqCst);
+                queue.waiting.store(list.waiters.len(), Ordering::Relaxed);
+                fence(Ordering::SeqCst);
                 ticket
             }
         };
@@ -198,9 +211,11 @@ impl Drop for Wait<'_> {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::Ordering::SeqCst;
     use std::task::Wake;
     use std::time::{Duration, Instant};
 

@@ -204,11 +204,6 @@ const LINES: &[(&str, &str, Line)] = &[
         "Compared(Box<CachePadded<AtomicUsize>>),",
         Contended("`least_connections` compares the requests of all threads; other balancing has no such value"),
     ),
-    (
-        "upstream/endpoint.rs",
-        "taken: CachePadded<AtomicUsize>,",
-        Contended("`max_connections` limits the requests of all threads; without it there is no such value"),
-    ),
     ("upstream/endpoint.rs", "connects: Counter,", Own),
     ("upstream/endpoint.rs", "reuses: Counter,", Own),
     ("upstream/endpoint.rs", "pub(crate) connect_failures: Counter,", Rare),
@@ -218,6 +213,11 @@ const LINES: &[(&str, &str, Line)] = &[
     ("upstream/endpoint.rs", "last_error: Mutex<Option<String>>,", Rare),
     ("upstream/endpoint.rs", "template: PerThread<OnceLock<HttpPeer>>,", Own),
     ("upstream/endpoint.rs", "self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()", Rare),
+    (
+        "upstream/places.rs",
+        "taken: CachePadded<AtomicUsize>,",
+        Contended("`max_connections` limits the requests of all threads; without it there is no such value"),
+    ),
     ("upstream/queue.rs", "waiting: CachePadded<AtomicUsize>,", Read),
     ("upstream/queue.rs", "list: Mutex<List>,", Rare),
     ("upstream/queue.rs", "pub(crate) served: Counter,", Rare),

@@ -1,9 +1,11 @@
-//! Runs the writer of the access log and the requests in every order that the memory model allows. A lost wake-up is a
-//! deadlock, which loom reports.
+//! Runs threads in every order that the memory model allows: the writer of the access log with requests, and requests
+//! that wait for a place at a node. A lost wake-up is a deadlock, which loom reports.
 
 #![cfg(loom)]
 #![cfg(test)]
 
+mod counter;
+mod upstream;
 #[path = "../../src/record/access_log/wakeup.rs"]
 mod wakeup;
 
@@ -22,7 +24,7 @@ struct Log {
 
 impl Log {
     fn new() -> Arc<Self> {
-        Arc::new(Log { wakeup: Wakeup::new(), queued: AtomicUsize::new(0), closed: AtomicBool::new(false) })
+        Arc::new(Log { wakeup: Wakeup::default(), queued: AtomicUsize::new(0), closed: AtomicBool::new(false) })
     }
 
     fn push(&self) {
@@ -65,7 +67,7 @@ fn the_writer_finds_every_line() {
             thread::spawn(move || log.push())
         });
         assert_eq!(log.run(2), 2);
-        requests.map(|request| request.join().unwrap());
+        requests.into_iter().for_each(|request| request.join().unwrap());
     });
 }
 
