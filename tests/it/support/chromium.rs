@@ -53,6 +53,8 @@ fn command(program: &str, profile: &Path, url: &str) -> Command {
         // These options disable all connections that do not belong to the page.
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg("--proxy-server=direct://")
+        // Certificates of the tests are not those of a known authority.
+        .arg("--ignore-certificate-errors")
         .arg("--enable-logging=stderr")
         .arg(format!("--user-data-dir={}", profile.display()))
         // Chromium does not remove its temporary files when it is killed.
