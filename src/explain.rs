@@ -101,7 +101,7 @@ pub struct Explanation {
     /// The gateway's reason code for the last exchange, as in logs and metrics. [`Cause::code`] can be more exact.
     pub reason: &'static str,
     /// The message in the browser's console. None if the browser prints none.
-    pub(crate) console: Option<String>,
+    pub console: Option<String>,
     /// The cause of the refusal. None if the request is not refused.
     pub cause: Option<Cause>,
     /// The place of the cause in the file. None if the file cannot fix the cause.

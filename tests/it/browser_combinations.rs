@@ -613,7 +613,7 @@ fn agree(browser: Browser) {
     scripts.set(pages_by_name).expect("set once");
 
     let running = browser.open(&format!("http://app.localhost:{port}/page?all"));
-    let (mut disagreements, mut known) = (Vec::new(), 0);
+    let (mut disagreements, mut known, mut consoles) = (Vec::new(), 0, Vec::new());
     let (mut preflights, mut saved_preflights, mut ignored_answers) = (0, 0, 0);
     let mut counts: BTreeMap<(&str, char), usize> = BTreeMap::new();
     for _ in 0..of_pages.len() {
@@ -632,7 +632,8 @@ fn agree(browser: Browser) {
                 _ => seen,
             };
             *counts.entry((request.initiator.code(), seen)).or_default() += 1;
-            let (predicted, predicted_preflights) = predicted(policy, request, url, port);
+            let prediction = predicted(policy, request, url, port);
+            let (predicted, planned_preflights) = (prediction.verdict, prediction.preflights);
             let is_intended = policy.intends(request) && policy.intends(request.first());
             let intended = match request.initiator {
                 Initiator::Fetch if !is_intended => 'r',
@@ -643,7 +644,7 @@ fn agree(browser: Browser) {
             if predicted == 'r' && policy.has_star_without_authorization(request) {
                 let headers = request.headers.iter().copied().filter(|(name, _)| *name != "Authorization").collect();
                 let without = PageRequest { headers, ..request.clone() };
-                let (in_browsers, _) = self::predicted(policy, &without, url, port);
+                let in_browsers = self::predicted(policy, &without, url, port).verdict;
                 known += usize::from(in_browsers != 'r');
                 if (intended, in_browsers) == ('r', seen) {
                     continue;
@@ -654,25 +655,28 @@ fn agree(browser: Browser) {
             preflights += sent;
             let without_cache = || {
                 let of = |request: &PageRequest| {
-                    self::predicted(policy, &PageRequest { earlier: None, ..request.clone() }, url, port).1
+                    self::predicted(policy, &PageRequest { earlier: None, ..request.clone() }, url, port).preflights
                 };
                 request.earlier.as_deref().map_or(0, of) + of(request)
             };
-            let ignored_answer = sent != predicted_preflights
-                && browser.ignores_cached_answer(policy, request)
-                && sent == without_cache();
+            let ignored_answer =
+                sent != planned_preflights && browser.ignores_cached_answer(policy, request) && sent == without_cache();
             ignored_answers += usize::from(ignored_answer);
-            if request.earlier.is_some() && seen != 'r' && sent == predicted_preflights && sent < without_cache() {
+            if request.earlier.is_some() && seen != 'r' && sent == planned_preflights && sent < without_cache() {
                 saved_preflights += 1;
             }
-            if seen != predicted || seen != intended || (sent != predicted_preflights && !ignored_answer) {
+            consoles.extend(prediction.console.filter(|_| seen == 'r').map(|console| (url.clone(), console)));
+            if seen != predicted || seen != intended || (sent != planned_preflights && !ignored_answer) {
                 disagreements.push(format!(
                     "{url} {request:?}\n  {}\n  the browser {seen} with {sent} preflights, explain {predicted} with \
-                     {predicted_preflights}, intended {intended}",
+                     {planned_preflights}, intended {intended}",
                     policy.text
                 ));
             }
         }
+    }
+    if browser == Browser::Chromium {
+        check_console(&running.log(), &consoles);
     }
     let compared: usize = counts.values().sum();
     let shown = disagreements.iter().take(20).cloned().collect::<Vec<_>>().join("\n");
@@ -706,8 +710,16 @@ fn preflights_by_path(gateway: &Gateway) -> BTreeMap<String, usize> {
     numbers
 }
 
-/// Returns the verdict of `explain` as a letter of the pages, and the number of preflights.
-fn predicted(policy: &Policy, request: &PageRequest, url: &str, port: u16) -> (char, usize) {
+/// The prediction of `explain`.
+#[derive(Debug)]
+struct Prediction {
+    /// A letter of the pages.
+    verdict: char,
+    preflights: usize,
+    console: Option<String>,
+}
+
+fn predicted(policy: &Policy, request: &PageRequest, url: &str, port: u16) -> Prediction {
     // The service has no named policy, so the name of the service identifies the policy.
     let name = url.split_once("://").unwrap().1.split('.').next().unwrap();
     let text = configuration(&[&policy.text], LISTENER, "127.0.0.1:8000").replace("p0", name);
@@ -715,22 +727,57 @@ fn predicted(policy: &Policy, request: &PageRequest, url: &str, port: u16) -> (c
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
     let load = |text: &str| load(text, CompileEnv::NONE);
     let configuration = Configuration::new("corsgate.yaml", &text, &snapshot, &load);
-    let ask = |question: Question| {
-        let Explanation { outcome, exchanges, .. } = explain(&question, &configuration);
-        let preflights = exchanges.iter().filter(|exchange| exchange.request.starts_with("OPTIONS ")).count();
-        (outcome == Outcome::Allowed, preflights)
-    };
     let question = request.question(url, port);
-    let (is_allowed, preflights) = ask(question.clone());
-    let letter = match is_allowed {
+    let Explanation { outcome, exchanges, console, .. } = explain(&question, &configuration);
+    let exposes_total = |question: Question| {
+        let question = question.upstream_header("X-Total: 7").unwrap().reads("X-Total").unwrap();
+        explain(&question, &configuration).outcome == Outcome::Allowed
+    };
+    let verdict = match outcome == Outcome::Allowed {
         false => 'r',
         true if request.initiator == Initiator::Fetch
             && request.responder != Responder::Gateway
-            && ask(question.upstream_header("X-Total: 7").unwrap().reads("X-Total").unwrap()).0 =>
+            && exposes_total(question) =>
         {
             't'
         }
         true => 'a',
     };
-    (letter, preflights)
+    let preflights = exchanges.iter().filter(|exchange| exchange.request.starts_with("OPTIONS ")).count();
+    Prediction { verdict, preflights, console }
+}
+
+/// Compares the messages of Chromium's console with those of `explain`, each with its URL.
+fn check_console(log: &str, expected: &[(String, String)]) {
+    let mut compared = 0;
+    for (url, expected) in expected.iter().filter(|(_, expected)| expected.contains("CORS policy: ")) {
+        let of_request = |line: &&str| line.contains(&format!("'{url}'")) && line.contains("CORS policy: ");
+        let message = log.lines().find(of_request).unwrap_or_else(|| panic!("no message for {expected}"));
+        assert_eq!(fault(message), fault(expected), "{message}\n{expected}");
+        assert!(!fault(message).is_empty(), "{message}");
+        compared += 1;
+    }
+    assert!(compared > 1500, "only {compared} messages");
+}
+
+/// Returns the parts of a message of a console that tell the fault: the request that fails, and the header.
+fn fault(message: &str) -> Vec<String> {
+    let message = message.to_ascii_lowercase();
+    let message = message.split_once("cors policy: ").map_or("", |(_, fault)| fault);
+    let parts = [
+        "preflight",
+        "access-control-allow-origin",
+        "access-control-allow-credentials",
+        "access-control-allow-methods",
+        "access-control-allow-headers",
+        "wildcard",
+        "multiple values",
+    ];
+    let mut found: Vec<String> =
+        parts.iter().filter(|part| message.contains(*part)).map(|part| (*part).into()).collect();
+    // The method or the header that is not allowed.
+    if let Some((name, _)) = message.split_once(" is not allowed by ") {
+        found.push(name.to_owned());
+    }
+    found
 }
