@@ -19,6 +19,8 @@ dependencies: allowed licences, no known vulnerability, no version twice without
 - `make audit` checks the rules. On a machine without network: `make audit ADVISORY_DB=DIR`, with a clone of RustSec's
   advisory database.
 - `make sbom` writes `target/corsgate.cdx.json`, a CycloneDX list of all crates in the binary.
+- A binary of `make release` has the list of its crates (cargo-auditable). `cargo audit bin target/release/corsgate` and other
+  scanners compare it with the advisories.
 
 `python3 tools/dependencies.py` writes this page from the index of crates.io. "Newest" is the newest version on the day
 on which the page was written.

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds corsgate with profile-guided optimisation: builds it with counters, runs typical work (train.py), and builds it
 # again with the counts. Takes at most twice the time of `cargo build --release`, and no time if nothing has changed.
-# Needs python3, h2load and openssl, and installs them on Debian.
+# Needs python3, h2load and openssl, and installs them on Debian. Installs cargo-auditable: the binary has the list of its
+# dependencies, for `cargo audit bin corsgate` and other scanners.
 #   release-pgo.sh           target/pgo/corsgate
 #   release-pgo.sh bare      also target/pgo/bare, the bare Pingora proxy, trained with the same work
 set -eu
@@ -13,14 +14,17 @@ cargo=${CARGO:-cargo}
 host=$(rustc -vV | sed -n 's/^host: //p')
 built=$out/build/$host/release
 
-# Cargo derives crate names from the cargo profile, and the counts use these names. So both builds have the same profile,
-# and the same folder: with --target, they share the build scripts and the macros.
+# Cargo derives crate names from the cargo profile and from auditable's compiler wrapper, and the counts use these names.
+# So both builds have the same profile and wrapper, and the same folder: with --target, they share the build scripts and
+# the macros.
 build() { # RUSTFLAGS, a cargo command, its arguments
     flags=$1 command=$2
     shift 2
     RUSTFLAGS="${RUSTFLAGS:-} $flags" \
-        "$cargo" "$command" --quiet --release --locked --target "$host" --target-dir "$out/build" "$@"
+        "$cargo" auditable "$command" --quiet --release --locked --target "$host" --target-dir "$out/build" "$@"
 }
+
+sh tools/need-cargo.sh cargo-auditable
 
 # The counts are valid only for the same compiler, dependencies and sources.
 inputs=$({ rustc -vV; echo "${RUSTFLAGS:-} ${1:-}"
