@@ -180,6 +180,7 @@ impl Future for Wait<'_> {
                 list.waiters.push_back(Waiter { ticket, waker: cx.waker().clone() });
                 self.ticket = Some(ticket);
                 queue.waiting.store(list.waiters.len(), Ordering::Relaxed);
+                // The other fence is in `on_free`.
                 fence(Ordering::SeqCst);
                 ticket
             }
