@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs each fuzz target for some seconds, from the corpus in fuzz/corpus and from examples of the tests.
 #   fuzz.sh SECONDS [TARGET...]
-# New inputs go to target/fuzz/corpus, inputs that fail to target/fuzz/artifacts. Needs cargo-fuzz, which it installs.
+# New inputs go to target/fuzz/corpus, inputs that fail to target/fuzz/artifacts, the output to target/fuzz/TARGET.log.
+# Prints the last line of each target: inputs, covered edges ("cov") and speed. Needs cargo-fuzz, which it installs.
 set -eu
 
 seconds=$1
@@ -23,7 +24,12 @@ for target in "$@"; do
     esac
     mkdir -p "$found" ../target/fuzz/artifacts
     echo "== $target, $seconds s"
+    log=../target/fuzz/$target.log
     cargo fuzz run --sanitizer none "$target" "$found" "corpus/$target" $examples -- \
-        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
-        -artifact_prefix="../target/fuzz/artifacts/$target-"
+        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 \
+        -artifact_prefix="../target/fuzz/artifacts/$target-" >"$log" 2>&1 || {
+        tail -n 60 "$log" >&2
+        exit 1
+    }
+    grep '[[:space:]]DONE[[:space:]]' "$log"
 done

@@ -606,7 +606,7 @@ mod tests {
         let rejecting = "allow_origins: https://b.example, disallowed_origins: reject";
         assert_eq!(cross_site(any, None), origin("https://foreign.example"));
         assert_eq!(cross_site(any, Some("allow_origins: https://b.example")), origin("https://foreign.example"));
-        // The other policy rejects every origin except b.example.
+        // The second policy allows only b.example, and rejects other origins.
         assert_eq!(cross_site(any, Some(rejecting)), origin("https://b.example"));
         assert_eq!(cross_site(a, Some(rejecting)), None);
         assert!(cross_site(a, Some("allow_origins: https://b.example")).is_some());

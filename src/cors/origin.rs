@@ -660,7 +660,7 @@ mod tests {
         }
     }
 
-    /// Each row has a pattern, and all other patterns of the table that it covers.
+    /// Patterns, each with the other patterns of the table that it covers.
     #[test]
     fn a_pattern_covers_the_patterns_that_match_less() {
         let below = [

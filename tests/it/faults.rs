@@ -213,7 +213,7 @@ services:
         upstream = upstream(),
         closed = free_port(),
     ));
-    // Clients come last, because the log can have a line about them later.
+    // Client faults are last: their log lines can be late, and some upstream faults must log nothing.
     leaks_nothing(&gateway, upstream_faults);
     leaks_nothing(&gateway, client_faults);
 }

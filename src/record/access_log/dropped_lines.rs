@@ -69,7 +69,7 @@ impl DroppedLines {
         [&self.queue_full, &self.write_failed].iter().all(|lines| lines.is_reported())
     }
 
-    /// Reports all lines that are not reported yet. The process calls it at its end.
+    /// Logs the number of lines dropped since the last report. Also called when the process exits.
     pub(super) fn report(&self) {
         if let Some(lines) = self.queue_full.rest() {
             log::warn!("access log lines dropped lines={lines} reason={}", quoted("target too slow"));

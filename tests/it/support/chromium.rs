@@ -53,7 +53,7 @@ fn command(program: &str, profile: &Path, url: &str) -> Command {
         // These options disable all connections that do not belong to the page.
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg("--proxy-server=direct://")
-        // Certificates of the tests are not those of a known authority.
+        // Chromium does not trust the certificate authority of the tests.
         .arg("--ignore-certificate-errors")
         .arg("--enable-logging=stderr")
         .arg(format!("--user-data-dir={}", profile.display()))
