@@ -18,6 +18,7 @@ mod request;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
@@ -254,7 +255,7 @@ impl Pages {
                 Page::Host(host) => (host, ""),
                 Page::Sandboxed => ("app", " sandbox=\"allow-scripts\""),
             };
-            frames += &format!("<iframe src=\"http://{host}.localhost:{port}/page?{i}\"{sandbox}></iframe>");
+            let _ = write!(frames, "<iframe src=\"http://{host}.localhost:{port}/page?{i}\"{sandbox}></iframe>");
         }
         texts.insert("all".to_owned(), format!("<!doctype html>{frames}"));
         self.texts.set(texts).expect("set once");
