@@ -22,12 +22,13 @@ mod token;
 mod why;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::schema;
 use crate::demo;
@@ -150,7 +151,7 @@ enum Format {
 pub fn main() -> ExitCode {
     // First, because without a handler SIGHUP would end the process.
     let reload_signal = ReloadSignal::catch();
-    let result = match Arguments::parse().command {
+    let result = match arguments().command {
         Command::Check(arguments) => return check::run(&arguments),
         Command::Schema => {
             print(&schema::json());
@@ -179,6 +180,28 @@ pub fn main() -> ExitCode {
     let Err(error) = result;
     let _ = writeln!(std::io::stderr(), "corsgate: {error}");
     ExitCode::FAILURE
+}
+
+/// Reads the command line, or ends the process with an error.
+fn arguments() -> Arguments {
+    Arguments::try_parse().unwrap_or_else(|mut error| {
+        let command = std::env::args().nth(1).unwrap_or_default();
+        if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+            && error.kind() == ErrorKind::UnknownArgument
+            && has_config(&command)
+            && Path::new(word).is_file()
+        {
+            let hint = format!("write '--config {word}'").into();
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+        }
+        error.exit()
+    })
+}
+
+fn has_config(command: &str) -> bool {
+    let all = Arguments::command();
+    all.find_subcommand(command)
+        .is_some_and(|command| command.get_arguments().any(|argument| argument.get_id() == "config"))
 }
 
 type Failure = Box<dyn std::error::Error>;

@@ -631,6 +631,29 @@ fn an_invalid_command_line_exits_with_2() {
     }
 }
 
+#[test]
+fn a_file_without_its_option_gets_a_hint() {
+    let file = "conf/corsgate.yaml";
+    for (args, hint) in [
+        (&["check", file][..], true),
+        (&["run", "--watch", file], true),
+        (&["explain", "--origin", "https://app.example", "https://api.example/", file], true),
+        // These have no such option, or there is no such file.
+        (&["schema", file], false),
+        (&["demo", file], false),
+        (&["check", "missing.yaml"], false),
+    ] {
+        let output = run(args);
+        assert_eq!((output.code, output.stdout.as_str()), (2, ""), "{args:?}");
+        assert_eq!(
+            output.stderr.contains("tip: write '--config conf/corsgate.yaml'"),
+            hint,
+            "{args:?}: {}",
+            output.stderr
+        );
+    }
+}
+
 /// The file was replaced by a huge file, which is not read, because it would need the memory of the requests.
 #[test]
 fn a_configuration_over_the_size_limit_is_not_read() {
