@@ -40,6 +40,8 @@ const logIn = async page => {
   await page.goto(`${ADMIN}/ui/login`);
   await page.getByLabel('token').fill(TOKEN);
   await page.getByRole('button', { name: 'Log in' }).click();
+  // A click does not wait for the next page.
+  await page.getByRole('button', { name: 'Log out' }).waitFor();
 };
 
 const sizes = { phone: { width: 360, height: 740 }, desk: { width: 1280, height: 900 } };
@@ -59,6 +61,7 @@ for (const [size, viewport] of Object.entries(sizes)) {
       await page.getByLabel('name').fill('bad');
       await page.getByLabel('allow_origins', { exact: true }).fill('https://app.example/');
       await page.getByRole('button', { name: 'Preview' }).click();
+      await page.getByRole('alert').getByText('Nothing was changed').waitFor();
       await look(page, `${name}-problem`);
     });
   }
