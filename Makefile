@@ -23,7 +23,7 @@ test: cmake test-tools ## run all tests
 	$(CARGO) test --quiet
 
 test-tools:
-	@sh tools/debian.sh chromium=chromium firefox-esr=firefox-esr nginx=nginx varnishd=varnish haproxy=haproxy apache2=apache2-bin \
+	@sh tools/debian.sh chromium=chromium firefox-esr=firefox-esr certutil=libnss3-tools nginx=nginx varnishd=varnish haproxy=haproxy apache2=apache2-bin \
 		node=nodejs npm=npm python3=python3 etcd=etcd-server etcdctl=etcd-client
 	@sh tools/need-envoy.sh "$(TOOLS)"
 	@sh tools/need-express.sh "$(TOOLS)"

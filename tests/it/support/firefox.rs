@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::certificates::Authority;
+
 /// The names of the program in the distributions.
 const PROGRAMS: [&str; 2] = ["firefox-esr", "firefox"];
 
@@ -38,16 +40,17 @@ pub struct Firefox {
 }
 
 impl Firefox {
-    /// Opens a page with a new profile, so all caches are empty.
+    /// Opens a page with a new profile, so all caches are empty. The browser trusts this certificate authority.
     ///
     /// # Panics
     ///
-    /// If Firefox is not installed.
-    pub fn open(url: &str) -> Self {
+    /// If Firefox or certutil is not installed.
+    pub fn open(url: &str, authority: &Authority) -> Self {
         let profile = TempDir::with_prefix("corsgate-firefox-").expect("make a directory");
         let preferences: String =
             PREFERENCES.iter().map(|(name, value)| format!("user_pref(\"{name}\", {value});\n")).collect();
         std::fs::write(profile.path().join("user.js"), preferences).expect("write a file");
+        trust(profile.path(), authority);
         let spawn = |program: &&str| command(program, profile.path(), url).spawn().ok();
         let process = PROGRAMS.iter().find_map(spawn).expect("Firefox is missing; `make test-tools` installs it");
         Self { process, profile }
@@ -64,6 +67,16 @@ impl Drop for Firefox {
         // The children of the browser end with it.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Writes the certificate database of a profile.
+fn trust(profile: &Path, authority: &Authority) {
+    std::fs::write(profile.join("authority.pem"), authority.pem()).expect("write a file");
+    for arguments in ["-N --empty-password -d sql:.", "-A -n authority -t C,, -i authority.pem -d sql:."] {
+        let result = Command::new("certutil").args(arguments.split(' ')).current_dir(profile).output();
+        let output = result.expect("certutil is missing; `make test-tools` installs it");
+        assert!(output.status.success(), "certutil {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
