@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: demo run test test-tools soak fuzz lint audit sbom mutants loom pairs prove bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
+.PHONY: demo run test test-browser test-tools soak fuzz lint audit sbom mutants loom pairs prove bench bench-compare bench-rate-limit compare-scanners performance-page bench-gate release image deb clean cmake help
 
 demo: cmake ## start the walkthrough, with a built-in upstream
 	$(CARGO) run --quiet -- demo
@@ -21,6 +21,9 @@ run: cmake ## serve conf/corsgate.yaml
 
 test: cmake test-tools ## run all tests
 	$(CARGO) test --quiet
+
+test-browser: cmake test-tools ## run the tests with Chromium and Firefox only
+	$(CARGO) test --quiet --test it -- chromium firefox probe_browser ui_browser
 
 test-tools:
 	@sh tools/debian.sh chromium=chromium firefox-esr=firefox-esr certutil=libnss3-tools nginx=nginx varnishd=varnish haproxy=haproxy apache2=apache2-bin \
