@@ -4,6 +4,7 @@
 //! are those of the file. In a value without quotes, YAML reads the result as a number, `true` or text, but never as a
 //! list or a mapping.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
@@ -65,26 +66,29 @@ pub(crate) fn fill(text: &str, variables: Variables<'_>, problems: &mut Problems
         match expanded {
             Ok(expanded) => {
                 length += expanded.len();
-                filled.push((value, expanded));
+                let written = value.written(&expanded);
+                filled.push((value, written));
             }
             Err(kind) => problems.push(Problem { at: value.at, kind }),
         }
     }
-    let whole = with(text, filled.iter().map(|(value, expanded)| (value, value.written(expanded))));
+    let whole = with(text, filled.iter().map(|(value, written)| (value, &**written)));
     // Values of a fixed form, such as durations, are not secret. They stay, so that the text for output is valid.
-    let shown = |(value, expanded): &(Value, String)| match value.written(expanded) {
-        word if !word.starts_with('"') => word,
-        _ => quoted(&value.text),
-    };
-    let redacted = with(text, filled.iter().map(|entry| (&entry.0, shown(entry))));
+    let shown: Vec<Cow<'_, str>> = (filled.iter())
+        .map(|(value, written)| match written.starts_with('"') {
+            true => quoted(&value.text).into(),
+            false => written.into(),
+        })
+        .collect();
+    let redacted = with(text, filled.iter().zip(&shown).map(|((value, _), shown)| (value, &**shown)));
     let mut of_form = Problems::default();
     let _ = Document::parse(&redacted, &mut of_form);
     let has_form = |value: &Value| of_form.iter().any(|problem| value.at.is_within(&problem.at));
     let redacted = with(
         text,
-        filled.iter().map(|entry| match has_form(&entry.0) {
-            true => (&entry.0, entry.0.written(&entry.1)),
-            false => (&entry.0, shown(entry)),
+        filled.iter().zip(&shown).map(|((value, written), shown)| match has_form(value) {
+            true => (value, &**written),
+            false => (value, &**shown),
         }),
     );
     Some(FilledText { text: whole, redacted })
@@ -111,11 +115,11 @@ fn first_variable(text: &str) -> Option<String> {
 }
 
 /// Returns the text with some values replaced.
-fn with<'v>(text: &str, values: impl Iterator<Item = (&'v Value, String)>) -> String {
+fn with<'v>(text: &str, values: impl Iterator<Item = (&'v Value, &'v str)>) -> String {
     let (mut out, mut copied) = (String::with_capacity(text.len()), 0);
     for (value, written) in values {
         out.push_str(&text[copied..value.range.start]);
-        out.push_str(&written);
+        out.push_str(written);
         // Line breaks of the value stay, so that later lines keep their numbers.
         out.extend(text[value.range.clone()].chars().filter(|c| *c == '\n'));
         copied = value.range.end;
@@ -167,6 +171,9 @@ fn is_name(name: &str) -> bool {
 fn quoted(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     // The YAML parser refuses control characters beyond those that JSON escapes.
+    if !json.contains(char::is_control) {
+        return json;
+    }
     let escaped = |c: char| match c.is_control() {
         true => format!("\\u{:04x}", u32::from(c)),
         false => c.to_string(),
