@@ -581,6 +581,22 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_of_no_policy_is_found() {
+        let none = |one: &str, other: Option<&str>| policy(one).origin_of_none(other.map(policy).as_ref());
+        let origin = |text: &str| Some(Witness::Origin(text.to_owned()));
+        assert_eq!(none("allow_origins: https://a.example", None), origin("https://foreign.example"));
+        assert_eq!(none("allow_origins: '*'", None), None);
+        assert_eq!(none("allow_origins: https://a.example", Some("allow_origins: '*'")), None);
+        let foreign = FOREIGN.join(", ");
+        let listed = |more: &str| format!("allow_origins: [{foreign}{more}]");
+        assert_eq!(none(&listed(""), None), origin("https://a.aa"));
+        assert_eq!(none("allow_origins: ['https://*', 'https://*:*']", Some(&listed(""))), origin("a://a"));
+        assert_eq!(none("allow_origins_by_regex: '.*'", None), None);
+        // The search excludes expressions, but not single origins.
+        assert_eq!(none(&listed(", https://a.aa"), None), Some(Witness::Unknown));
+    }
+
+    #[test]
     fn the_compared_settings_are_those_of_the_policy() {
         let a = "allow_origins: https://a.example";
         let with = |more: &str| policy(&format!("{a}, {more}"));
