@@ -198,15 +198,6 @@ impl HostTemplate {
     }
 }
 
-impl PartialEq for HostTemplate {
-    /// The text determines everything else.
-    fn eq(&self, other: &Self) -> bool {
-        self.covers(other)
-    }
-}
-
-impl Eq for HostTemplate {}
-
 impl fmt::Display for HostTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let front = if self.has_subdomains { "*." } else { "" };

@@ -25,7 +25,7 @@ use crate::problem::ProblemKind;
 pub(crate) const MAX_ORIGIN: usize = 300;
 
 /// One entry of `allow_origins`. Every value is valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum OriginPattern {
     /// `*`: any origin.
     Any,
@@ -36,14 +36,14 @@ pub enum OriginPattern {
 }
 
 /// `scheme://host:port`; host and port may be wildcards, and the host may have placeholders.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TuplePattern {
     pub(super) scheme: Box<str>,
     pub(super) host: OriginHost,
     pub(super) port: PortPattern,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum OriginHost {
     /// `*`
     Any,
