@@ -86,7 +86,7 @@ enum Remote {
     Ip(SocketAddr),
     /// Peers of Unix-domain sockets have no names.
     Unix,
-    /// The connection has ended, or is none of a listener.
+    /// The connection has ended, or belongs to no listener.
     Unknown,
 }
 
@@ -229,17 +229,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Acceptor<A> {
         Ok((permit, connection))
     }
 
-    /// The listener that serves a local address: as in the current configuration, or as at process start if the current
-    /// one does not have it or switches TLS on or off. Such a change needs a restart.
+    /// Returns the listener that accepted a connection on a local address. Its settings are those of the current
+    /// configuration. They are those of the process start if the current configuration has no listener with the same
+    /// address, or switches TLS on or off. Such a change needs a restart.
     fn listener(&self, generation: &Generation, local: LocalAddress<'_>) -> Option<ListenerRuntime> {
         let started = self.listeners.iter().filter(|listener| listener.settings.address.serves(local));
-        // A listener on the very address before one on all addresses.
-        let started = started.min_by_key(|listener| listener.settings.address.is_unspecified());
-        let now = generation.snapshot.listener(local).map(|listener| ListenerRuntime::of(listener, generation));
-        match (now, started) {
-            (Some(now), Some(started)) if now.tls.is_some() == started.tls.is_some() => Some(now),
-            (_, started) => started.cloned(),
-        }
+        // A listener on this address accepts before a listener on all addresses.
+        let started = started.min_by_key(|listener| listener.settings.address.is_unspecified())?;
+        let now = generation.snapshot.listeners().iter().find(|now| now.address == started.settings.address);
+        let now = now.map(|listener| ListenerRuntime::of(listener, generation));
+        Some(now.filter(|now| now.tls.is_some() == started.tls.is_some()).unwrap_or_else(|| started.clone()))
     }
 
     fn connection(

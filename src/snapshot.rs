@@ -224,12 +224,6 @@ impl Snapshot {
         &self.listeners
     }
 
-    /// The listener of a local address. An exact address is preferred to an unspecified one, such as `0.0.0.0`.
-    pub(crate) fn listener(&self, local: LocalAddress<'_>) -> Option<&Arc<Listener>> {
-        let found = || self.listeners.iter().filter(|listener| listener.address.serves(local));
-        found().find(|listener| !listener.address.is_unspecified()).or_else(|| found().next())
-    }
-
     pub(crate) fn trusted_proxies(&self) -> &TrustedProxies {
         &self.trusted_proxies
     }

@@ -12,7 +12,7 @@ use crate::record::listeners::RefusedConnection;
 
 /// Why a connection is closed before its first request.
 pub(super) enum AcceptError {
-    /// No connection of a listener.
+    /// The connection belongs to no listener of the process.
     Unknown,
     /// Too many open connections, even for a response with 429 or 503.
     ConnectionLimitHard,

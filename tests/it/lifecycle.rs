@@ -409,6 +409,20 @@ fn a_changed_listener_needs_a_restart_and_other_changes_apply() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
+/// The new address includes that of the open socket, so its connections are accepted as before.
+#[test]
+fn a_listener_that_changes_to_all_addresses_keeps_serving() {
+    let upstream = Upstream::start(|_| Reply::new(200));
+    let gateway = Gateway::start(&config(upstream.address(), A));
+    for (generation, host, policy) in [(2, "0.0.0.0", B), (3, "[::]", A)] {
+        let everywhere = format!("{host}:{}", gateway.address().port());
+        gateway.reload_with(&config(upstream.address(), policy).replace("{listen}", &everywhere));
+        gateway.wait_for_log(&format!("reloaded generation={generation}\n"));
+        assert!(gateway.stderr().contains("change needs a restart key=listeners"), "{host}");
+        assert_eq!(policy_of(&get(&gateway)), if generation == 2 { 'B' } else { 'A' }, "{host}");
+    }
+}
+
 #[test]
 fn a_websocket_survives_reloads() {
     let upstream = Upstream::start(|request| match request.target.as_str() {
