@@ -25,22 +25,26 @@ const REQUEST_PRIVATE_NETWORK: HeaderName = HeaderName::from_static("access-cont
 
 impl<'a> PreflightRequest<'a> {
     /// Returns the requested method, which selects the route. None if the request is not a CORS-preflight request
-    /// (Fetch): such a request has an Origin and exactly one requested method.
+    /// (Fetch): such a request has an Origin and exactly one requested method. Empty fields do not count.
     pub(crate) fn requested_method(self) -> Option<&'a str> {
         match RequestedMethod::of(self.0) {
-            RequestedMethod::One(method) if self.0.contains_key(ORIGIN) => method.to_str().ok(),
+            RequestedMethod::One(method) if !method.is_empty() && self.has(ORIGIN) => method.to_str().ok(),
             _ => None,
         }
     }
 
     /// Whether a policy with this setting answers the request as a preflight. Empty fields do not count.
     fn matches(self, rule: PreflightMatch) -> bool {
-        let has = |name| self.0.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty());
         match rule {
-            PreflightMatch::Standard => has(ORIGIN) && has(ACCESS_CONTROL_REQUEST_METHOD),
-            PreflightMatch::Origin => has(ORIGIN),
+            PreflightMatch::Standard => self.has(ORIGIN) && self.has(ACCESS_CONTROL_REQUEST_METHOD),
+            PreflightMatch::Origin => self.has(ORIGIN),
             PreflightMatch::Any => true,
         }
+    }
+
+    /// Whether the request has a field with this name that is not empty.
+    fn has(self, name: HeaderName) -> bool {
+        self.0.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty())
     }
 }
 

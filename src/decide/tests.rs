@@ -35,6 +35,7 @@ services:
       - { name: signed-in, paths: ["/me/*"], forward_auth: { upstream: app, path: /verify } }
       - { name: signed-in-answer, paths: [/me], respond: { status: 200 }, forward_auth: { upstream: app, path: /verify } }
       - { name: files, paths: ["/.well-known/*"] }
+      - { name: listed, paths: [/listed], methods: [GET, OPTIONS] }
   - name: split
     hosts: [split.example]
     upstream: app
@@ -418,6 +419,40 @@ fn plain_http_is_redirected_but_for_preflights_and_certificate_authorities() {
         ),
         ("OPTIONS, no CORS", http("OPTIONS shop.example/only"), "redirect 8443 | shop/only | unreadable"),
         ("an answer of a route", http("GET shop.example/answer"), "redirect 8443 | shop/answer | readable"),
+    ]);
+}
+
+/// Some clients send the fields of a preflight without a value.
+#[test]
+fn empty_fields_do_not_select_the_route_of_a_preflight() {
+    let without_origin = |request| ask(request).with(|asked| asked.headers.clear()).header("origin", "");
+    check([
+        ("a preflight", ask("OPTIONS shop.example/items/1").preflight("GET"), "preflight 200 | shop/items | readable"),
+        (
+            "an empty origin",
+            without_origin("OPTIONS shop.example/items/1").preflight("GET"),
+            "405 no_route_for_method | no route | unreadable",
+        ),
+        (
+            "an empty origin, and a route for OPTIONS",
+            without_origin("OPTIONS shop.example/listed").preflight("GET"),
+            "forward | shop/listed | unreadable",
+        ),
+        (
+            "an empty method, which the policy answers as any OPTIONS with an origin",
+            ask("OPTIONS shop.example/items/1").preflight(""),
+            "preflight 200 | shop/items | readable",
+        ),
+        (
+            "an empty method, and a route for OPTIONS",
+            ask("OPTIONS shop.example/listed").preflight(""),
+            "preflight 200 | shop/listed | readable",
+        ),
+        (
+            "an empty origin over http",
+            without_origin("OPTIONS shop.example/listed").preflight("GET").with(|asked| asked.redirect = Some(8443)),
+            "redirect 8443 | shop/listed | unreadable",
+        ),
     ]);
 }
 
