@@ -8,7 +8,6 @@
 //! The thread of the old sink ends when its queue is empty. The thread of a new sink for the same target waits for the
 //! end of the old thread, so the lines keep their order. Whether a request has a line, and its format, depend on the
 //! configuration at the end of the request.
-//! its line is written.
 
 mod dropped_lines;
 mod line;
@@ -147,7 +146,8 @@ impl AccessLogger {
         while self.writers().iter().any(|writer| !writer.thread.is_finished()) {
             if Instant::now() >= end {
                 let lines: usize = self.writers().iter().map(|writer| writer.lines.queued()).sum();
-                return log::error!("access log lines dropped lines={lines} reason={}", quoted("process exits"));
+                log::error!("access log lines dropped lines={lines} reason={}", quoted("process exits"));
+                break;
             }
             thread::sleep(END_POLL);
         }

@@ -85,7 +85,9 @@ impl ObservationGuard<'_> {
     /// Ends the observation and returns its counts.
     pub(crate) fn finish(self) -> Observation {
         self.0.is_open.store(false, Ordering::Relaxed);
-        let Some(open) = self.0.current.swap(None) else { return Observation::default() };
+        // The drop of the guard removes it. Until then, no other observation can begin.
+        let current = self.0.current.load();
+        let Some(open) = &*current else { return Observation::default() };
         let take = |table: &CachePadded<Mutex<Tally>>| {
             std::mem::replace(&mut *table.lock().unwrap_or_else(PoisonError::into_inner), Tally::new(0))
         };
