@@ -517,7 +517,7 @@ impl JsonSchema for Rate {
             "title": "rate",
             "description": "A number of requests per second, minute or hour: `100/s`, `100/m`, `100/h`.",
             "type": "string",
-            "pattern": "^0*[1-9][0-9]{0,6}/(s|m|h)$",
+            "pattern": "^0*([1-9][0-9]{0,5}|1000000)/(s|m|h)$",
         })
     }
 }
