@@ -91,8 +91,8 @@
 //!
 //! 1. The rooms that decide and compile are pure: they do no I/O, read no clock and no environment, are not async, and
 //!    do not name Pingora or tokio. The caller passes the content of files, the root certificates and the time. These
-//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`expect`], [`explain`], [`import`],
-//!    [`learn`], [`notation`], [`objects`], [`probe`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`],
+//!    are [`behavior`], [`config`], [`cors`], [`decide`], [`diff`], [`domain`], [`expect`], [`explain`], [`hash`],
+//!    [`import`], [`learn`], [`notation`], [`objects`], [`probe`], [`problem`], [`report`], [`route`], [`snapshot`], [`tls`],
 //!    [`tokens`], [`trusted_proxies`], and parts of [`record`].
 //! 2. Only [`source`] reads configuration files. Only [`accept`], [`admin`], [`demo`], [`forward`], [`health`],
 //!    [`process`], [`read`] and [`upstream`] name Pingora, and [`source`] its loader of root certificates.
@@ -103,7 +103,7 @@
 //! 5. Every response to a request, from the upstream or from the gateway, gets its CORS header fields through
 //!    [`cors::Edits::apply`], and no other code writes such fields. Interim responses (100, 103) get none. Bytes that
 //!    never became a request have no host, so no policy is known, and the responses of [`read`] to them have no such
-//!    fields: 408, 414 and 431 for an incomplete header; 400, 405 and 505 for bytes that are no request.
+//!    fields: 408, 414 and 431 for an incomplete header; 400, 405 and 505 for bytes that are not a request.
 //! 6. Rooms import each other without circles.
 //!
 //! `tests/it/layout.rs` checks 1, 2, the second half of 5, and 6 with a table of allowed imports.

@@ -81,7 +81,8 @@ pub struct RequestRecord<'a> {
     pub id: &'a RequestId,
 }
 
-/// Request line and header fields as the client sent them.
+/// Request line and header fields of the client, without the fields that the gateway removes because this client may not
+/// send them.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLine<'a> {
     /// Method of the request. It is OPTIONS for a preflight.
@@ -94,7 +95,7 @@ pub struct RequestLine<'a> {
     pub path: &'a [u8],
     /// HTTP version between client and gateway.
     pub version: Version,
-    /// All header fields of the request.
+    /// The header fields.
     pub headers: &'a HeaderMap,
 }
 

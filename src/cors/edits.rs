@@ -116,8 +116,9 @@ impl Edits {
 
     /// Applies the edits. Only this function writes CORS headers to a response; a test checks the source for this.
     ///
-    /// Afterwards no `Access-Control-*` name of [`Field`] occurs twice or with an empty value, and there is exactly one
-    /// `Vary` with every name that the response depends on, or `*`.
+    /// The edits of a policy leave at most one field of each `Access-Control-*` name of [`Field`], without an empty value,
+    /// and one `Vary` with every name on which the response depends. A `Vary` of the upstream with `*` stays as it is.
+    /// Default edits change nothing.
     pub fn apply(&self, headers: &mut HeaderMap) {
         self.remove_from(headers);
         for field in Field::ALL {

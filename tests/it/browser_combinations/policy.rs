@@ -37,7 +37,7 @@ pub(super) enum Names {
 }
 
 impl Policy {
-    /// Returns a random policy without problems.
+    /// Returns a random policy without errors.
     pub(super) fn random(random: &mut Rng, port: u16) -> Self {
         loop {
             let policy = Self::guess(random, port);

@@ -133,12 +133,11 @@ impl Gateway {
         successor
     }
 
-    /// Starts `corsgate demo`, which has a fixed address, and waits until it accepts connections. If another process
-    /// uses the address, such as the same test in another directory, it waits until that process ends.
+    /// Starts `corsgate demo` on a free port, and waits until it accepts connections.
     ///
     /// # Panics
     ///
-    /// If the process ends for another reason, or after a timeout.
+    /// If the process ends, or after a timeout.
     pub fn start_demo() -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let dir = TempDir::with_prefix("corsgate-").expect("make a directory");
