@@ -21,8 +21,8 @@ use crate::notation::{Duration, List, WriteInstead, forms, given};
 use crate::problem::{At, ProblemKind, Problems};
 
 /// Asks a service about each request before the upstream gets the request. The service gets a GET request without a
-/// body. If its status is 2xx, the upstream gets the client's request. If its status is another one below 500, the
-/// client gets the response of the service. Without a usable answer, the client gets 503. corsgate never asks the
+/// body. If its status is 2xx, the upstream gets the client's request. If its status is 3xx or 4xx, except 304 and
+/// 407, the client gets the response of the service. Without a usable answer, the client gets 503. corsgate never asks the
 /// service about preflights that corsgate answers.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, bound(deserialize = "U: Deserialize<'de>"))]

@@ -274,8 +274,8 @@ pub(crate) struct Certificate {
     pub(crate) key: Option<String>,
 }
 
-/// The listener for operators: a status page, `/refusals`, `/routes`, `/config`, `/metrics`, `/livez`, `/readyz`, and the
-/// write API `/api/v1`.
+/// The listener for operators: a status page, `/refusals`, `/routes`, `/config`, `/metrics`, `/livez`, `/readyz`,
+/// `/observe`, the pages `/ui/`, and the write API `/api/v1`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("dependentRequired" = { "dangerously_allow_remote_write": ["write"] }))]
@@ -538,8 +538,8 @@ pub(crate) struct Timeouts {
     /// timeout.
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) idle: Duration,
-    /// Longest time for a whole request, with all retries. Does not apply to WebSockets. Without this key there is no
-    /// limit.
+    /// Longest time for a whole request, with all retries. For a WebSocket, the longest time until the response begins.
+    /// Without this key there is no limit.
     #[serde(deserialize_with = "given")]
     #[schemars(with = "forms::PositiveDuration")]
     pub(crate) total: Option<Duration>,
