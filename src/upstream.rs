@@ -107,7 +107,7 @@ pub enum PickError {
 }
 
 /// State of an endpoint, for the status page and metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct EndpointStatus {
     pub(crate) address: Address,
     /// False if health checks have taken the endpoint out. True without health checks.

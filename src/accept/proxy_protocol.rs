@@ -22,7 +22,7 @@ const V1_SIGNATURE: &[u8] = b"PROXY ";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// A PROXY header.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct ProxyHeader {
     /// Source address. None for UNKNOWN (v1), LOCAL or a family without IP address (v2).
     pub(crate) client: Option<SocketAddr>,

@@ -117,7 +117,7 @@ pub(crate) enum AuthDecision {
 }
 
 /// Header fields that an allowing response adds to the upstream's request and to the client's response.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PassedOn {
     /// Fields for the upstream's request.
     fields: Vec<(HeaderName, HeaderValue)>,

@@ -16,7 +16,7 @@ pub enum HostPattern {
 }
 
 /// An entry of `paths`: `/users`, `/users/{id}` or `/users/*`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
     /// The text in the configuration.
     text: Box<str>,
@@ -27,7 +27,7 @@ pub struct PathPattern {
 /// bounds the stack of a request.
 pub(super) const MOST_SEGMENTS: usize = 256;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tail {
     /// The pattern matches the complete path.
     End,

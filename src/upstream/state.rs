@@ -11,7 +11,7 @@ use crate::snapshot::HealthCheck;
 pub(crate) const RAMP_STEPS: u32 = 10;
 
 /// Health, ejection and slow start of an endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct State {
     healthy: bool,
     /// Consecutive checks whose result contradicts `healthy`.
