@@ -1,6 +1,6 @@
 //! Counters and histograms for metrics. Updates neither wait nor allocate.
 //!
-//! Each of them is one atomic value. What every request counts is in a [`PerThread`] besides, and its readers sum the
+//! Each counter is one atomic value. Counters that every request changes are in a [`PerThread`], and readers sum the
 //! values of all threads.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -86,13 +86,14 @@ impl Ends {
     }
 
     pub(crate) fn end(&self) {
-        // Whoever sees the end sees the begin too, which may be that of another thread.
+        // A reader that sees the end also sees the beginning, which another thread may have counted.
         self.ended.fetch_add(1, Ordering::Release);
     }
 
-    /// Number of running requests, of all threads. It is never too low: a request that runs all the time is counted.
+    /// Number of running requests, of all threads. It is never too low: it includes each request that runs during
+    /// the whole call.
     pub(crate) fn running<'a, I: Iterator<Item = &'a Ends>>(all: impl Fn() -> I) -> usize {
-        // The ends first: of each request whose end is counted, the begin is counted too.
+        // Reads the ends first. So if the end of a request is counted, its beginning is counted too.
         let ended = all().fold(0, |sum: usize, ends| sum.wrapping_add(ends.ended.load(Ordering::Acquire)));
         let begun = all().fold(0, |sum: usize, ends| sum.wrapping_add(ends.begun.load(Ordering::Relaxed)));
         begun.wrapping_sub(ended)

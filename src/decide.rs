@@ -121,7 +121,7 @@ impl Snapshot {
         if request.framing == Framing::Ambiguous {
             return refuse(Refusal::AmbiguousLength, self.host_policy(host));
         }
-        // RFC 9110 section 7.4. An HTTP/2 client may send requests for every host that the certificate covers.
+        // RFC 9110 section 7.4. HTTP/2 clients use a connection for every host of its certificate.
         let server_name = request.connection.server_name;
         if server_name.is_some_and(|server| server.name != host && !server.certificate.covers(host)) {
             return refuse(Refusal::Misdirected, self.host_policy(host));

@@ -1,9 +1,9 @@
 //! Health checks of nodes, and the timers of ejections and slow starts.
 //!
-//! One background service for all upstreams. Ten times a second it compares the checks with the active configuration:
-//! checks of new endpoints start, checks of removed endpoints end, and all others continue, because an unchanged
-//! upstream keeps its endpoints over a reload. Each check is a task with a connection of its own: a kept connection
-//! would hide that new connections fail.
+//! One background service for all upstreams. Ten times a second, it compares the checks with the active configuration. It
+//! starts the checks of new endpoints, and ends those of removed endpoints. The other checks continue, because an unchanged
+//! upstream keeps its endpoints over a reload. Each check opens a new connection, because a keepalive connection would
+//! hide that new connections fail.
 
 use std::collections::HashMap;
 use std::io;

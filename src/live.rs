@@ -176,7 +176,7 @@ impl Live {
             Reloaded { number: self.activate(new, log), needs_restart, warnings }
         });
         *files = reading.files();
-        // Also names of a refused configuration: a later one must not use their old answers.
+        // This also removes the names of a refused configuration, so that a later one does not use their old addresses.
         self.resolver.keep_only(self.current().names());
         if result.is_err() {
             // Log rotation must work even if the configuration has errors.
@@ -197,7 +197,7 @@ impl Live {
         let number = new.number;
         let replaced = self.current.swap(Arc::new(Shared::new(Arc::new(new))));
         self.lock_retired().push(replaced.arc().clone());
-        // An answer since the names were resolved went to the old configuration.
+        // A DNS answer after the resolution of the names has changed only the old configuration.
         self.apply_names();
         self.access_log.activate(log);
         number

@@ -64,8 +64,8 @@ impl LogThrottle {
         self.total() == self.lock().reported
     }
 
-    /// As [`Self::due`], without the limit: for a caller that waits between its lines, and for the last line of the
-    /// process.
+    /// Like [`Self::due`], but without the minimum interval. For a caller that has its own interval, and for the last line
+    /// of the process.
     pub(crate) fn rest(&self) -> Option<u64> {
         self.unreported(&mut self.lock())
     }

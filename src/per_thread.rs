@@ -1,12 +1,12 @@
-//! Values that each thread has for itself, so that no two threads write to the same cache line.
+//! Values with one copy for each thread, so that no two threads write to the same cache line.
 //!
-//! A line that all cores write moves from core to core with every request, and each waits for it. So what a request
-//! writes is in a [`PerThread`], and what it keeps is in a [`Shared`], whose references each thread counts for itself.
-//! Readers of a `PerThread` sum the values of all threads.
+//! If all cores write to one cache line, each write waits for the line. So a [`PerThread`] stores the values that requests
+//! write, and its readers sum the values of all threads. A [`Shared`] stores the values that requests keep, with a
+//! reference count for each thread.
 //!
 //! Most values of a large configuration are used rarely. So the threads share one value for its first [`SHARED_USES`]
-//! uses, and after that each has its own, as long as all these together take at most [`BUDGET`] for each thread. Values
-//! that are used most get there first. On one core, all stay shared.
+//! uses, and after that each has its own, as long as all these together take at most [`BUDGET`] for each thread. The most
+//! used values reach this number first. On one core, all values stay shared.
 //!
 //! A request may move from thread to thread, and two threads have the same index if there are more threads than cores.
 //! So all values are atomic; that costs little while no other core uses the line.

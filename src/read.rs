@@ -7,7 +7,7 @@
 //! - [`stream`] is the connection as Pingora reads and writes it; it enforces `limits.send_timeout`.
 //! - [`watchdog`] enforces the deadline and the idle timeout of a request.
 //! - [`closing`] is the signal that closes waiting connections.
-//! - [`client`] is what the hooks know about the connection.
+//! - [`client`] has the facts about the connection for the hooks.
 
 mod check;
 mod chunks;

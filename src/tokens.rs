@@ -1,8 +1,8 @@
 //! Tokens of the write API, and the file with their hashes.
 //!
 //! A token is made by `corsgate token`: a prefix and 256 random bits. The file has one line for each token: its name, its
-//! role, and its SHA-256. A slow hash is not needed, because nobody can guess 256 bits; a text of another form is never
-//! accepted as a token, so that no password can be one.
+//! role, and its SHA-256. A slow hash is not needed, because 256 random bits cannot be guessed. A text of another form is
+//! never accepted, so a password cannot be a token.
 //!
 //! ```text
 //! # NAME ROLE HASH
@@ -28,7 +28,7 @@ pub(crate) struct Token {
     hash: [u8; 32],
 }
 
-/// What a token permits.
+/// The permissions of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// May read objects.

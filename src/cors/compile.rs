@@ -301,7 +301,7 @@ impl OriginKeys<'_> {
     }
 }
 
-/// The dangers that a policy accepts, checked for each pattern.
+/// The entries of `dangerously_allow`, and the checks that need them.
 struct Dangers<'a> {
     /// The place of the policy.
     at: &'a At<'a>,

@@ -41,7 +41,7 @@ pub enum Refusal<'s> {
     Misdirected,
     /// 429: the client has more connections than `limits.connections_per_client`.
     ClientConnectionLimit,
-    /// 429: `rate_limit` of the route has no request left for the key of this one.
+    /// 429: the budget of the request's key in `rate_limit` is empty.
     RateLimited,
     /// 431: the header exceeds `limits.headers` or `limits.header_count`.
     HeadersTooLarge,

@@ -110,7 +110,8 @@ impl Live {
             Ok(self.activate(new, log))
         };
         let result = publish();
-        // Also names of a candidate that was not published: a later one must not use their old answers.
+        // This also removes the names of a candidate that was not published, so that a later one does not use their old
+        // addresses.
         self.resolver.keep_only(self.current().names());
         let number = result?;
         *files = reading.files();

@@ -204,7 +204,7 @@ Num       RefCount Protocol Flags    Type St Inode Path
     }
 
     #[test]
-    fn a_configured_place_must_be_check_private() {
+    fn a_configured_directory_must_be_private() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("upgrade.sock");
         let place = || socket(path.to_str(), Path::new("corsgate.yaml"));

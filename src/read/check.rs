@@ -1,9 +1,13 @@
 //! Checks an HTTP/1 header before Pingora parses it, and finds where its request ends.
 //!
-//! Pingora answers some headers itself, without calling a hook: its response has no CORS header fields, and no line in
-//! the access log. Others it repairs. What can be answered as a request becomes [`Checked::Refused`]: Pingora gets a
-//! short valid header in its place, and the hooks refuse that request like any other. What is no request becomes
-//! [`Checked::Invalid`]. Pingora still answers the rest, such as two hosts or a name with a space; `read::stream`
+//! Pingora answers some invalid headers itself, without calling a hook. Its response has no CORS header fields, and no
+//! line in the access log. Pingora repairs other invalid headers. This check finds both kinds:
+//!
+//! - [`Checked::Refused`]: the gateway can answer the header as a request. Pingora gets a short valid header instead, and
+//!   the hooks refuse that request.
+//! - [`Checked::Invalid`]: the header is not a request.
+//!
+//! Pingora still answers a few headers, such as a header with two hosts or with a space in a name. `read::stream`
 //! replaces that answer.
 //!
 //! | header | response |
@@ -58,21 +62,21 @@ const KEPT: [&str; 16] = [
 /// Most fields that a refused request keeps.
 const MAX_KEPT: usize = 32;
 
-/// What the bytes of a complete header are.
+/// The result of the check of a complete header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Checked {
-    /// A request for Pingora, all of which is a header. Its fields were not read.
+    /// A request for Pingora. The bytes contain only its header. The check did not read the fields.
     Alone,
     /// A request for Pingora. The bytes from `end` on do not belong to it. `chunks` is the state of the check of a
-    /// chunked body behind `end`.
+    /// chunked body after `end`.
     Request { end: usize, chunks: Option<Chunks> },
     /// A request that the hooks must refuse because of `framing`. Pingora gets `header` instead.
     Refused { header: BytesMut, framing: Framing },
-    /// No request.
+    /// The header is not a request.
     Invalid(Invalid),
 }
 
-/// Why a header is no request.
+/// The reason why a header is not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Invalid {
     /// HTTP/2 or later.
@@ -256,7 +260,7 @@ fn value<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Option<&'a [u8]>
 /// A header without body that Pingora accepts, for a request that the hooks refuse. None if the method, the target
 /// or the fields are invalid.
 fn refused_header(method: &[u8], target: &[u8], version: &[u8], fields: &[u8]) -> Option<BytesMut> {
-    /// What Pingora would encode, so that the access log is the same.
+    /// Characters that Pingora would encode. The same encoding here keeps the access log the same.
     const RAW: &AsciiSet = &CONTROLS.add(b' ');
     http::Method::from_bytes(method).ok()?;
     let mut target = &target[..target.len().min(MAX_TARGET)];

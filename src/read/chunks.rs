@@ -16,23 +16,23 @@ pub(super) struct Chunks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InvalidChunk;
 
-/// Where the next byte stands.
+/// Position of the next byte in the grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In front of a size.
+    /// Before a size.
     Size,
-    /// Behind this many digits of a size.
+    /// After this many digits of a size.
     Digits(u8),
-    /// In spaces behind a size.
+    /// In spaces after a size.
     Space,
     /// In an extension.
     Extension,
-    /// Behind the carriage return of a size line.
+    /// After the carriage return of a size line.
     SizeEnd,
     Data,
-    /// Behind the data of a chunk.
+    /// After the data of a chunk.
     DataEnd,
-    /// Behind the carriage return that follows the data.
+    /// After the carriage return that follows the data.
     DataLf,
     /// At the beginning of a trailer field, or of the last line.
     Line,
@@ -40,9 +40,9 @@ enum State {
     Name,
     /// In the value of a trailer field.
     Value,
-    /// Behind the carriage return of a trailer field.
+    /// After the carriage return of a trailer field.
     ValueLf,
-    /// Behind the carriage return of the last line.
+    /// After the carriage return of the last line.
     LastLf,
     Done,
 }
@@ -84,7 +84,7 @@ impl Chunks {
         Ok(at)
     }
 
-    /// The state behind a byte that is no data.
+    /// Returns the state after a byte outside of chunk data.
     fn next(&mut self, byte: u8) -> Result<State, InvalidChunk> {
         let next = match (self.state, byte) {
             (State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {

@@ -1,4 +1,4 @@
-//! What the hooks know about the connection of a request: address, listener, TLS, state.
+//! Facts about a client's connection for the hooks: address, listener, TLS, state.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,8 +103,8 @@ impl Client {
         self.tls.as_ref()?.client_certificate.as_ref()
     }
 
-    /// What `Snapshot::decide` needs to know about the connection. Redirect and clients are those of `snapshot`, because a
-    /// reload may change them for open connections.
+    /// Returns the facts about the connection for `Snapshot::decide`. `redirect` and `clients` are those of `snapshot`,
+    /// because a reload also changes them for open connections.
     pub(crate) fn connection_facts<'a>(&'a self, snapshot: &'a Snapshot) -> decide::ConnectionFacts<'a> {
         let listener = snapshot.listeners().iter().find(|listener| listener.address == self.listener.address);
         let listener = listener.unwrap_or(&self.listener);

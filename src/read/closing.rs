@@ -1,8 +1,7 @@
-//! Signals that every connection watches, and that come once: at the shutdown of the process.
+//! One-time signals for all connections, sent at the shutdown of the process.
 //!
-//! A `tokio::sync::watch` has locks that all its receivers share. Waiting for it takes one for each wait, and so does
-//! reading its value. So a connection registers once, and asks only whether the value has changed, which reads a
-//! line without a writer.
+//! All receivers of a `tokio::sync::watch` share its locks. Each wait and each read of the value takes a lock. So a
+//! connection registers once, and later only checks whether the value has changed. This check takes no lock.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};

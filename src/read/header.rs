@@ -33,7 +33,8 @@ use super::closing::Signal;
 use super::watchdog;
 use crate::snapshot::Limits;
 
-/// Bytes that a header may exceed its limits by and still become a request, whose 414 or 431 has CORS header fields.
+/// A header that exceeds its limits by at most this number of bytes becomes a request. So its 414 or 431 has CORS header
+/// fields.
 const HEADER_MARGIN: usize = 32 * 1024;
 
 /// Bytes of the first read of a header.
@@ -61,7 +62,7 @@ pub(super) enum HeaderError {
     TooLarge,
     /// The same, and no line has ended yet.
     TargetTooLong,
-    /// The header is no request.
+    /// The header is not a request.
     Invalid(Invalid),
 }
 

@@ -6,8 +6,9 @@
 //! Two timeouts are added: a write fails if the client receives nothing for `limits.send_timeout`, and reads fail after
 //! the watchdog asked the request to end. A write that the socket accepts at once sets no timer and reads no clock.
 //!
-//! A client may close its sending side after its last request. Pingora takes that for a client that has gone, so it
-//! learns it [`HALF_CLOSE_TIME`] later, and quick responses still arrive. A reset is reported at once.
+//! A client may close its sending side after its last request. Pingora would handle this as a closed connection. So
+//! Pingora sees the end of the stream [`HALF_CLOSE_TIME`] later, and the client still gets a quick response. Pingora sees
+//! a reset at once.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
@@ -38,10 +39,11 @@ use crate::decide::local_reply::{LocalReply, ReplyKind};
 
 const UNKNOWN: u8 = u8::MAX;
 
-/// How long a request goes on after its client closed its sending side, or after the last bytes that it was sent since.
+/// Time for which a request continues after its client has closed the sending side. Each write to the client restarts
+/// this time.
 const HALF_CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// How many written bytes wait for more before they are encrypted. Pingora writes the header and the body of a response
+/// Maximum number of written bytes that are collected before they are encrypted. Pingora writes the header and the body of a response
 /// separately; a small response becomes one TLS record instead of two.
 const TLS_WRITE_BUFFER: usize = 1460;
 
@@ -272,7 +274,7 @@ impl ClientStream {
         }
     }
 
-    /// Keeps a small write for later. Whether it did.
+    /// Collects a small write. Returns false if the write is too large.
     fn collect(&mut self, bufs: &[IoSlice<'_>]) -> bool {
         let length: usize = bufs.iter().map(|buf| buf.len()).sum();
         let collect = self.collects && self.unencrypted.len() + length <= TLS_WRITE_BUFFER;
@@ -481,8 +483,8 @@ impl GetTimingDigest for ClientStream {
     }
 }
 
-/// There is no such proxy. The user data of this digest is the only place of a Pingora session for a value of our own,
-/// and every hook can read it: it has the [`Client`].
+/// There is no forward proxy. The user data of this digest is the only place in a Pingora session for a value of the
+/// application. It has the [`Client`], and every hook can read it.
 impl GetProxyDigest for ClientStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(self.digest.clone())

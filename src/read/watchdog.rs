@@ -10,7 +10,7 @@
 //! inner future is dropped, which closes an HTTP/1 connection and resets an HTTP/2 stream. An HTTP/2 stream cannot be
 //! asked: the idle timeout drops it at once, the deadline after [`END_GRACE`].
 //!
-//! Which timeout is set when is the matter of [`super::connection`] and `forward`.
+//! [`super::connection`] and `forward` choose the timeouts.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Time between asking a request to end and dropping it.
 const END_GRACE: Duration = Duration::from_secs(1);
-/// The idle timeout is checked this many times; it expires after at most two checks more.
+/// Number of checks in one idle timeout. The timeout expires at most two checks late.
 const IDLE_TICKS: u32 = 8;
 
 /// The timeout that ended a request.

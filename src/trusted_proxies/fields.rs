@@ -1,4 +1,4 @@
-//! The names of request header fields that a service may believe although a client can send them.
+//! The names of request header fields that a service may trust, although any client can send them.
 //!
 //! Two kinds of names are dangerous. A forwarding field says who the client is, or which URL it used; only a trusted
 //! proxy may send one. A name with `_` becomes the same variable as the name with `-` in CGI, FastCGI, WSGI, Rack and PHP
@@ -42,7 +42,7 @@ const FORWARDING_FIELDS: [&str; 28] = [
 /// `X-Forwarded-Prefix`, `-Ssl`, `-Server`, `-User` and so on: there is no complete list.
 const FORWARDING_PREFIX: &[u8] = b"x-forwarded-";
 
-/// What the name of a request header field is.
+/// The kind of a request header field, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldKind {
     /// Any client may send the field.

@@ -81,7 +81,7 @@ impl Policy {
         Policy { text: text + " }", origins, methods, headers, credentials, exposes_total, rejects_cross_site }
     }
 
-    /// Returns true if the request has `Authorization`, and the policy allows all other headers.
+    /// Returns true if the request has `Authorization`, and the policy answers with `Access-Control-Allow-Headers: *`.
     pub(super) fn has_star_without_authorization(&self, request: &PageRequest) -> bool {
         let has_star = self.headers.are_any() && !self.credentials;
         has_star && request.has_authorization()

@@ -162,7 +162,7 @@ impl H2Client {
             return Ok(pending);
         }
         let (data, trailers) = (request.data.clone(), request.trailers.clone());
-        // The server may answer before it has read the whole body, so that sending goes on in parallel.
+        // The server may answer before it has read the whole body, so the body is sent in parallel.
         pending.sending = Some(RUNTIME.spawn(async move {
             let last = data.len() - 1;
             for (n, bytes) in data.into_iter().enumerate() {
