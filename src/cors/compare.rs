@@ -592,7 +592,7 @@ mod tests {
         assert_eq!(none(&listed(""), None), origin("https://a.aa"));
         assert_eq!(none("allow_origins: ['https://*', 'https://*:*']", Some(&listed(""))), origin("a://a"));
         assert_eq!(none("allow_origins_by_regex: '.*'", None), None);
-        // The search excludes expressions, but not single origins.
+        // The search does not exclude listed origins. It finds one of them, so the result is unknown.
         assert_eq!(none(&listed(", https://a.aa"), None), Some(Witness::Unknown));
     }
 

@@ -42,7 +42,7 @@ impl<'a> PreflightRequest<'a> {
         }
     }
 
-    /// Whether the request has a field with this name that is not empty.
+    /// Returns true if the request has a non-empty field with this name.
     fn has(self, name: HeaderName) -> bool {
         self.0.get_all(name).iter().any(|value: &HeaderValue| !value.is_empty())
     }

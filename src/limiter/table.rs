@@ -97,7 +97,7 @@ impl Part {
                 let (other_place, other_time) = self.0[second].earliest();
                 let is_full = time > now && other_time > now;
                 if !is_full || self.0.len() >= MAX_SETS {
-                    // The set with more free places, so that few sets are full before most others.
+                    // The set with more free places, so that all sets fill evenly.
                     let first_is_better = match is_full {
                         true => time <= other_time,
                         false => self.0[first].free(now) >= self.0[second].free(now),

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Time between asking a request to end and dropping it.
 const END_GRACE: Duration = Duration::from_secs(1);
-/// Number of checks in one idle timeout. The timeout expires at most two checks late.
+/// Number of checks during one idle timeout. The timeout can be late by the time of two checks.
 const IDLE_TICKS: u32 = 8;
 
 /// The timeout that ended a request.

@@ -151,7 +151,7 @@ fn start_gateway(policies: &[Policy], upstream: &Upstream, authority: &Authority
     )
 }
 
-/// Returns random requests of a page to all policies.
+/// Returns random requests from a page to the service of each policy.
 fn rows(random: &mut Rng, page: Page, gateway: &Gateway) -> Vec<Row> {
     let index = PAGES.iter().position(|other| *other == page).unwrap();
     let numbers = (0..POLICIES).flat_map(|policy| (0..REQUESTS).map(move |n| (policy, n)));
@@ -177,7 +177,7 @@ impl Browser {
         }
     }
 
-    /// Returns true for the known differences in which the browser sends one preflight more than the standard needs.
+    /// Returns true if the browser may send one more preflight than the standard needs, as a known difference.
     fn may_repeat_preflight(self, policy: &Policy, request: &PageRequest) -> bool {
         match self {
             Browser::Chromium => request.page == Page::Sandboxed,

@@ -213,7 +213,7 @@ services:
         upstream = upstream(),
         closed = free_port(),
     ));
-    // Client faults are last: their log lines can be late, and some upstream faults must log nothing.
+    // Client faults come last, because their log lines can be late. Some upstream faults must have no log line.
     leaks_nothing(&gateway, upstream_faults);
     leaks_nothing(&gateway, client_faults);
 }

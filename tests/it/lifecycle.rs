@@ -409,7 +409,7 @@ fn a_changed_listener_needs_a_restart_and_other_changes_apply() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
-/// The new address includes that of the open socket, so its connections are accepted as before.
+/// The new address includes the address of the open socket. The process must still accept connections on this socket.
 #[test]
 fn a_listener_that_changes_to_all_addresses_keeps_serving() {
     let upstream = Upstream::start(|_| Reply::new(200));

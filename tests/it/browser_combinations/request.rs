@@ -68,7 +68,7 @@ pub(super) struct PageRequest {
     pub(super) headers: Vec<(&'static str, &'static str)>,
     pub(super) credentials: bool,
     pub(super) responder: Responder,
-    /// A request to the same URL before this one, with the same credentials.
+    /// An earlier request to the same URL, with the same credentials mode.
     pub(super) earlier: Option<Box<PageRequest>>,
 }
 
